@@ -103,7 +103,7 @@ def _agreement(folder: Path, data: StudyData) -> Agreement:
         if now is None or now.low is None or now.high is None:
             continue
         before = (row["level"], row["ci_low"], row["ci_high"])
-        same_rule = all(map(math.isclose, before, (now.level, now.low, now.high)))
+        same_rule = all(map(math.isclose, before, (now.level, *(now.possible or ()))))
         if now.doubt is not None:
             not_given[name] = DOUBTS[now.doubt]
         elif same_rule and not math.isnan(row["new_images_low"]):

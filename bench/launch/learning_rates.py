@@ -59,7 +59,7 @@ def choose(plan: Plan, store: Store, *, searched: bool) -> tuple[Plan, dict[str,
     for variant in plan.variants:
         candidates = _candidates(plan, variant)
         scores = {value: _score(store, runs) for value, runs in candidates.items()}
-        finished = {value: score for value, score in scores.items() if score is not None}
+        finished = {v: s for v, s in scores.items() if s is not None and s.mean is not None}
         if not (searched and variant in plan.selected):
             requests = [request for runs in candidates.values() for request in runs.values()]
             if not finished or any(store.read_run(r.run_id) is None for r in requests):
@@ -99,13 +99,14 @@ class _Score:
     """Validation accuracy of one value.
 
     Attributes:
-        mean: over the seeds that learned; if none did, over those that did not diverge.
-        standard_error: of the mean.
+        mean: over the seeds that learned; if none did, over those that did not diverge; None if
+            all did.
+        standard_error: of the mean; of one seed, that of its images only.
         learned: the number of seeds that learned.
     """
 
-    mean: float
-    standard_error: float
+    mean: float | None
+    standard_error: float | None
     learned: int
 
 
@@ -166,7 +167,7 @@ def _score(store: Store, runs: dict[int, RunRequest]) -> _Score | None:
     good = [run for run, (_, has_learned) in accuracies.items() if has_learned]
     counted = good or list(accuracies)
     if not counted:
-        return None
+        return _Score(None, None, 0)
     values = [accuracies[run][0] for run in counted]
     mean, images = statistics.fmean(values), sum(dict(counts[run] for run in counted).values())
     of_images = math.sqrt(mean * (1 - mean) / images) if images else 0.0

@@ -133,7 +133,7 @@ DIVERGED = None
         ((0.1, 0.9), (0.2, 0.2), 0.1, (0.9, 0.2), (1, 2)),  # at the accuracy of guessing
         ((0.2, 0.2), (DIVERGED, 0.9), 0.01, (0.2, 0.9), (2, 1)),
         ((0.1, 0.3), (0.1, 0.8), 0.1, (0.3, 0.8), (1, 1)),  # of bad values the better one
-        ((DIVERGED, DIVERGED), (0.1, DIVERGED), 0.1, (None, 0.1), (None, 0)),
+        ((DIVERGED, DIVERGED), (0.1, DIVERGED), 0.1, (None, 0.1), (0, 0)),
         ((DIVERGED, 0.1), (0.11, 0.1), 0.01, (0.1, 0.105), (0, 0)),
     ],
 )

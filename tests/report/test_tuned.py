@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
+from scipy.stats import binom
 
 from bench import Report, run_study
 from bench.report.pages.html import html
@@ -50,16 +51,24 @@ def test_every_value_has_the_validation_accuracy_of_its_own_run(store: Store) ->
     table = tuned_table(study)
     assert table.columns == ("variant", "0.0001", "0.1", "learning rate taken")
     for (name, *scores, taken), tried in zip(table.rows, study.tuning.values(), strict=True):
-        means = []
+        tries = []
         for value, score in zip(("0.0001", "0.1"), scores, strict=True):
             records = [store.read_run(tried["runs"][f"{value} seed {s}"]) for s in (1000, 1001)]
             found = [r.result["validation_accuracy"] for r in records if r is not None]
-            means.append(sum(found) / 2)
+            share = records[0].result["validation_largest_class"]  # of 50 images
+            learned = [
+                accuracy for accuracy in found if 50 * accuracy > binom.ppf(0.975, 50, share)
+            ]
+            mean = sum(learned or found) / len(learned or found)
             error = tried["standard_errors"][value]
-            assert error >= abs(found[0] - found[1]) / 2 - 1e-9
-            assert score == f"{means[-1] * 100:.2f} ± {error * 100:.2f}"
-        close = means[0] >= means[1] - tried["standard_errors"]["0.1"]
-        assert taken == ("0.0001, the smallest tried" if close else "0.1, the largest tried")
+            if len(learned) != 1:
+                assert error >= abs(found[0] - found[1]) / 2 - 1e-9
+            some = "" if len(learned) == 2 else f" ({len(learned)} of 2 learned)"
+            assert score == f"{mean * 100:.2f} ± {error * 100:.2f}{some}"
+            tries.append((len(learned), mean, error))
+        (few, low, _), (many, high, error) = tries
+        smaller = few > many or (few == many and low >= high - error)
+        assert taken == ("0.0001, the smallest tried" if smaller else "0.1, the largest tried")
         runs = [store.read_run(run) for run in study.variants[name]["runs"].values()]
         rates = {r.request["recipe"]["learning_rate"] for r in runs if r is not None}
         assert rates == {float(taken.split(",")[0])}
@@ -110,6 +119,23 @@ def tried(chosen: float | None, **values: float | None) -> StudyRecord:
 )  # fmt: skip
 def test_the_end_of_the_range_is_named(study: StudyRecord, row: list[str]) -> None:
     assert tuned_table(study).rows == (("one", *row),)
+
+
+def test_how_many_seeds_learned_is_named_where_not_all_did() -> None:
+    study = tried(0.1, **{"0.01": 0.1, "0.1": 0.8, "0.2": 0.9, "1.0": None})
+    plain = tuned_table(study)
+    study.tuning["one"] |= {
+        "seeds": [1000, 1001],
+        "standard_errors": {"0.01": 0.02, "0.1": 0.01, "0.2": 0.03, "1.0": None},
+        "learned": {"0.01": 0, "0.1": 2, "0.2": 1, "1.0": 0},
+    }
+    table = tuned_table(study)
+    assert table.rows[0][1:-1] == (
+        "10.00 ± 2.00 (0 of 2 learned)", "80.00 ± 1.00", "90.00 ± 3.00 (1 of 2 learned)",
+        "- (0 of 2 learned)",
+    )  # fmt: skip
+    assert "among the values at which most seeds learned" in table.note
+    assert "most seeds learned" not in plain.note
 
 
 def test_variants_may_have_tried_different_values() -> None:

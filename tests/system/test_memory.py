@@ -93,3 +93,23 @@ def test_the_limit_of_a_container_or_job_bounds_the_memory(files, left, monkeypa
         monkeypatch.setattr(module, "read_line", files.get)
     found = memory.memory_left()
     assert found > 2**20 if left is None else found == left
+
+
+@pytest.mark.parametrize(
+    ("files", "kills"),
+    [
+        ({"own/memory.events": "oom 5\noom_kill 3\noom_group_kill 9"}, 3),
+        ({"memory.events": "oom_kill 4"}, 4),  # a group above counts
+        ({"own/memory.events": "oom_kill 0", "memory.events": "oom_kill 4"}, 0),
+        ({}, None),  # the machine's
+    ],
+)
+def test_kills_for_memory_are_those_of_the_own_group(tmp_path, monkeypatch, files, kills):
+    (tmp_path / "own").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    groups = [(True, str(tmp_path / "own")), (True, str(tmp_path))]
+    monkeypatch.setattr(memory, "group_folders", lambda _: groups)
+    found = memory.out_of_memory_kills()
+    monkeypatch.setattr(memory, "group_folders", lambda _: [])
+    assert found == (memory.out_of_memory_kills() if kills is None else kills)

@@ -182,8 +182,8 @@ def _undecided(by_verdict: defaultdict[str, Compared], which: Which) -> list[str
                 f"{', '.join(first_named(amounts, 'more', _A_FEW))}"
             )
     doubts = {
-        "missing": "results are missing, and with chance accuracy in their place the difference is "
-        "not significant",
+        "missing": "results are missing, and with values in their place that speak against it the "
+        "difference is not significant",
         "secondary": DOUBTS["secondary"],
     }
     for verdict, why in doubts.items():

@@ -54,6 +54,8 @@ def _numbers(found: Difference | None, margin: float | None) -> dict[str, Any]:
         return {"seeds": 0, "margin": margin}
     better = found.superiority
     low, high = found.possible or (None, None)
+    needed = found.seeds_needed if found.verdict(margin) == "undecided" else None
+    fewest, most = needed or (None, None)
     return {
         "seeds": found.seeds,
         "difference": found.mean,
@@ -67,6 +69,8 @@ def _numbers(found: Difference | None, margin: float | None) -> dict[str, Any]:
         "level": found.level,
         "standard_deviation": found.deviation,
         "effect_size": found.effect_size,
+        "seeds_needed_low": fewest,
+        "seeds_needed_high": most,
         "detectable": found.detectable,
         "superiority": None if better is None else better.mean,
         "superiority_low": None if better is None else better.low,

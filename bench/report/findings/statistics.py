@@ -83,8 +83,8 @@ class Difference:
         correlation: of the two variants' values over seeds; None for fewer than three.
         doubt: why no claim may be made of it: `pending`, while runs that belong to it have not
             ended; `missing`, if it does not hold with chance accuracy in the place of results
-            that the better side lacks; `secondary`, if the study's primary comparison is not
-            significant.
+            that the better side lacks and the best one found in that of the worse side's;
+            `secondary`, if the study's primary comparison is not significant.
         alone: whether it is the study's primary comparison, whose interval does not belong to
             those of the others.
         incomplete: whether a variant lacks a seed that it should have or that another one has, so
@@ -278,9 +278,9 @@ def compare(
             independent samples of unequal variance (Welch 1947). If a result is missing, so that
             the samples differ in size, it has the degrees of freedom of the smallest, since
             Welch's would be wrong too often (Mickey and Brown 1966).
-        chance: variant → the accuracy of guessing. It takes the place of missing results, first of
-            seeds that the better side lacks, then of all; a difference that does not hold both
-            times is marked `missing`.
+        chance: variant → the accuracy of guessing. It takes the place of results that the better
+            side lacks, and the best accuracy found that of those that the worse side lacks; a
+            difference that does not hold then is marked `missing`.
         planned: seeds that every variant should have; those that one has are added.
 
     Returns:
@@ -296,15 +296,15 @@ def compare(
     if not found.excludes_zero:
         return found
     sign = math.copysign(1, found.mean)
-    better = {s for v, w in weights.items() if w * sign > 0 for s in seeds - samples[v].keys()}
-    for lacked in (better, seeds):
-        filled = {
-            variant: {**dict.fromkeys(lacked, (chance or {}).get(variant, 0.0)), **sample}
-            for variant, sample in samples.items()
-        }
-        other = _difference(filled, weights, test, *levels)
-        if other is None or not other.excludes_zero or other.mean * sign < 0:
-            return replace(found, doubt="missing")
+    best = max(value for sample in samples.values() for value in sample.values())
+    instead = {v: (chance or {}).get(v, 0.0) if w * sign > 0 else best for v, w in weights.items()}
+    filled = {
+        variant: {**dict.fromkeys(seeds, instead[variant]), **sample}
+        for variant, sample in samples.items()
+    }
+    other = _difference(filled, weights, test, *levels)
+    if other is None or not other.excludes_zero or other.mean * sign < 0:
+        return replace(found, doubt="missing")
     return found
 
 

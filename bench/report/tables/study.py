@@ -72,7 +72,8 @@ TUNED = (
 )
 RELIABLE = (
     " Where a seed did not learn (diverged, or at the accuracy of guessing), the mean is of the "
-    "others, and the choice among the values at which most seeds learned."
+    "others (of one, the error is that of its images only), and where none learned, of those that "
+    "did not diverge. The choice is among the values at which most seeds learned."
 )
 
 
@@ -547,13 +548,11 @@ def _score(tried: dict[str, Any], value: str) -> str:
     if value not in tried["values"]:
         return ""
     score = tried["values"][value]
-    if score is None:
-        return "-"
     error = tried.get("standard_errors", {}).get(value)
     learned = tried.get("learned", {}).get(value)  # which older records do not have
     seeds = len(tried.get("seeds", ()))
     return (
-        f"{score * 100:.2f}"
+        ("-" if score is None else f"{score * 100:.2f}")
         + ("" if error is None else f" ± {error * 100:.2f}")
         + ("" if learned in {None, seeds} else f" ({learned} of {seeds} learned)")
     )

@@ -423,14 +423,20 @@ TABLES: dict[str, dict[str, Column]] = {
             "a result that the other has; missing without a margin.",
         ),
         "doubt": _text(
-            "`pending` (runs have not ended), `missing` (the better side lacks results, and the "
-            "difference is not significant with chance accuracy in their place) or `secondary` "
-            "(the primary comparison is not significant)."
+            "`pending` (runs have not ended), `missing` (results are missing, and the difference "
+            "is not significant with chance accuracy in place of the better side's and the best "
+            "accuracy in place of the worse side's) or `secondary` (the primary comparison is not "
+            "significant)."
         ),
         "margin": _number("Largest difference that the study counts as equivalent, 0…1."),
         "level": _number("Significance level of this comparison alone."),
         "standard_deviation": _number("Standard deviation of the difference over seeds, 0…1."),
         "effect_size": _number("`difference` over `standard_deviation`: Cohen's d_z if paired."),
+        "seeds_needed_low": _integer(
+            "Fewest seeds with which an undecided difference is significant with 80 % power if the "
+            "observed one is true (80 % interval of the standard deviation); missing above 50."
+        ),
+        "seeds_needed_high": _integer("Most seeds; missing above 50."),
         "detectable": _number(
             "Difference that would be significant with 80 % power at this number of seeds, 0…1; "
             "above 1 if none that is possible would be."
