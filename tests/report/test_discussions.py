@@ -148,12 +148,16 @@ class Page:
         tuned = self.whole.partition("## What was tuned")[2].partition("\n## ")[0]
         return float(re.search(rf"^\| {variant} \|.* \| ([\d.]+)[^|]*\|$", tuned, re.MULTILINE)[1])
 
-    def tuned(self, variant: str, value: str) -> tuple[float, float]:
-        """Validation accuracy and standard error (NaN for one run) of a value that was tried."""
+    def cell(self, variant: str, value: str) -> str:
+        """What the table of the search says of a value that was tried."""
         section = self.whole.partition("## What was tuned")[2].partition("\n## ")[0]
         table = [line.strip("| ").split(" | ") for line in section.splitlines() if "|" in line]
         place = table[0].index(value)
-        mean, _, error = next(row[place] for row in table if row[0] == variant).partition(" ± ")
+        return next(row[place] for row in table if row[0] == variant)
+
+    def tuned(self, variant: str, value: str) -> tuple[float, float]:
+        """Validation accuracy and standard error (NaN for one run) of a value that was tried."""
+        mean, _, error = self.cell(variant, value).partition(" ± ")
         return float(mean), float(error or "nan")
 
     def recipe(self, variant: str) -> Recipe:
@@ -293,6 +297,73 @@ def batch_norm(p: Page) -> Iterator[Quote]:
     last, before = p.epoch(7, *names), p.epoch(6, *names)
     gains = [a - b for a, b in zip(last, before, strict=True)]
     yield "rises by 2.1 points in residual and by 7.2 points", *gains
+
+
+def without_batch_norm(p: Page) -> Iterator[Quote]:
+    def in_training(name: str) -> list[float]:
+        found = p.summaries[name].train_difference
+        return [100 * x for x in (found.mean, found.low, found.high)]
+
+    primary = p.data.contrasts[0].train_difference
+    assert primary.significant
+    assert p.file.study.earlier_looks == 1
+    yield "56 layers instead of 20 change", NAME
+    yield "by 47.4 points less favourably", -100 * primary.mean
+    yield "(18.1 to 76.6, n = 12; interval", -100 * primary.high, -100 * primary.low
+    deep, low, high = in_training("plain56")
+    yield "The plain network loses 47.5 points", -deep
+    yield "(8.6 to 86.3) and 46.1 points", -high, -low, -p.mean("plain56")
+    yield "of test accuracy (8.2 to 83.9)", *p.interval("plain56")
+    assert p.summaries["plain56"].difference.significant
+    yield "(-0.1 points of training accuracy, -1.3 to +1.1", *in_training("resnet56")
+    found = p.summaries["resnet56"].difference
+    yield (
+        "-0.2 of test accuracy, -1.1 to +0.7)",
+        *(100 * x for x in (found.mean, found.low, found.high)),
+    )
+    assert not found.significant
+    failures = {name: p.summaries[name].failures for name in p.names}
+    yield (
+        "The plain network of 56 layers did not learn in 4 of 12 runs, and that of 20 layers in 1;",
+        *(failures["plain56"].failed, failures["plain56"].runs),
+        failures["plain20"].failed,
+    )
+    assert failures["resnet20"] is failures["resnet56"] is None
+    learned = p.seeds("plain56")[failures["plain56"].failed :]
+    yield "from 13.8 to 66.4 %", learned[0], learned[-1]
+    names = ("plain20", "plain56", "resnet20", "resnet56")
+    gains = [a - b for a, b in zip(p.epoch(4, *names), p.epoch(3, *names), strict=True)]
+    yield "rises by 11.3 points (20 layers) and 5.3 (56 layers)", *gains[:2]
+    yield "residual ones by 3.2 and 3.8", *gains[2:]
+    yield "(-14.6 points of training accuracy, -39.9 to +10.8)", *in_training("plain20")
+    yield "The rate is 0.03 for both", p.rate("resnet20")
+    assert p.rate("resnet20") == p.rate("resnet56") == p.file.study.tune.learning_rate[-1]
+    yield "since 0.1 had failed", page("batch-norm").rate("resnet56-without")
+    yield "and 0.003 for both plain ones", p.rate("plain20")
+    assert p.rate("plain20") == p.rate("plain56")
+
+    def searched(name: str, rate: str) -> tuple[float, int, int]:
+        cell = p.cell(name, rate)
+        accuracy, _, *some = [float(x) for x in re.findall(r"[\d.]+", cell)]
+        return (accuracy, *(map(int, some) if some else (3, 3)))
+
+    yield (
+        "3 of 3 with 20 layers, 2 of 3 with 56 layers.",
+        *(*searched("plain20", "0.003")[1:], *searched("plain56", "0.003")[1:]),
+    )
+    higher = searched("plain20", "0.01")
+    assert higher[1] == 1
+    yield "With 20 layers, one of 3 seeds learns at 0.01", higher[2], 0.01
+    yield (
+        "(79.0 % of the validation images, against 76.7 %)",
+        higher[0],
+        searched("plain20", "0.003")[0],
+    )
+    yield "scaled by 1/√blocks", GIVEN
+    before = page("batch-norm").summaries["resnet56-without"].failures
+    yield "7 of 8 residual networks of 56 layers", before.failed, before.runs
+    yield "1128 steps of 32 images", p.steps("plain56"), p.recipe("plain56").batch_size
+    yield "for the first 14 runs of the search", GIVEN
 
 
 def book(p: Page) -> Iterator[Quote]:
@@ -950,6 +1021,7 @@ DISCUSSIONS: dict[str, Callable[[Page], Iterator[Quote]]] = {
     "table-1-longer": table_1_longer,
     "time-budget": time_budget,
     "variance-components": variance_components,
+    "without-batch-norm": without_batch_norm,
 }
 
 
@@ -1125,6 +1197,7 @@ def test_figures_of_the_page_on_residual_learning_are_those_of_the_results(langu
     }
     tuned = page("degradation-tuned")
     contrast = tuned.data.contrasts[0].train_difference
+    norm = page("without-batch-norm").data.contrasts[0].train_difference
     expected = {
         "shortcut": [*page("shortcut").both("plain18")],
         "bottleneck": [
@@ -1133,6 +1206,7 @@ def test_figures_of_the_page_on_residual_learning_are_those_of_the_results(langu
         ],
         "time-budget": page("time-budget").test("resnet14-w32", "resnet20"),
         "orders-56": page("orders-56").both("preact"),
+        "without-batch-norm": [100 * x for x in (norm.mean, norm.high, norm.low)],
         "degradation-tuned": [
             *(
                 100 * tuned.summaries[name].train_difference.mean
@@ -1164,6 +1238,9 @@ def test_claims_of_the_page_on_residual_learning_are_those_of_the_results() -> N
     assert tuned.mean < 0
     assert page("orders-56").summaries["preact"].difference.significant
     assert page("orders-56").mean("preact") > 0
+    without = page("without-batch-norm").data.contrasts[0].train_difference
+    assert without.significant
+    assert without.mean < 0
     norm = page("batch-norm")
     assert not norm.data.contrasts[0].train_difference.significant
     failures = norm.summaries["resnet56-without"].failures
