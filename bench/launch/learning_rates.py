@@ -59,7 +59,7 @@ def choose(plan: Plan, store: Store, *, searched: bool) -> tuple[Plan, dict[str,
     for variant in plan.variants:
         candidates = _candidates(plan, variant)
         scores = {value: _score(store, runs) for value, runs in candidates.items()}
-        finished = {v: s for v, s in scores.items() if s is not None and s.mean is not None}
+        finished = {v: s for v, s in scores.items() if s is not None and not math.isnan(s.mean)}
         if not (searched and variant in plan.selected):
             requests = [request for runs in candidates.values() for request in runs.values()]
             if not finished or any(store.read_run(r.run_id) is None for r in requests):
@@ -99,14 +99,14 @@ class _Score:
     """Validation accuracy of one value.
 
     Attributes:
-        mean: over the seeds that learned; if none did, over those that did not diverge; None if
+        mean: over the seeds that learned; if none did, over those that did not diverge; NaN if
             all did.
         standard_error: of the mean; of one seed, that of its images only.
         learned: the number of seeds that learned.
     """
 
-    mean: float | None
-    standard_error: float | None
+    mean: float
+    standard_error: float
     learned: int
 
 
@@ -115,14 +115,15 @@ def _record(
     scores: dict[float, _Score | None],
     chosen: float | None,
 ) -> dict[str, Any]:
-    found = {str(value): scores.get(value) for value in candidates}
+    def each(figure: str) -> dict[str, Any]:
+        found = {str(v): getattr(scores.get(v), figure, None) for v in candidates}
+        return {value: None if x is None or math.isnan(x) else x for value, x in found.items()}
+
     return {
         "setting": "learning_rate",
-        "values": {value: score.mean if score else None for value, score in found.items()},
-        "standard_errors": {
-            value: score.standard_error if score else None for value, score in found.items()
-        },
-        "learned": {value: score.learned if score else None for value, score in found.items()},
+        "values": each("mean"),
+        "standard_errors": each("standard_error"),
+        "learned": each("learned"),
         "seeds": list(next(iter(candidates.values()))),
         "chosen": chosen,
         "runs": {
@@ -167,7 +168,7 @@ def _score(store: Store, runs: dict[int, RunRequest]) -> _Score | None:
     good = [run for run, (_, has_learned) in accuracies.items() if has_learned]
     counted = good or list(accuracies)
     if not counted:
-        return _Score(None, None, 0)
+        return _Score(math.nan, math.nan, 0)
     values = [accuracies[run][0] for run in counted]
     mean, images = statistics.fmean(values), sum(dict(counts[run] for run in counted).values())
     of_images = math.sqrt(mean * (1 - mean) / images) if images else 0.0
