@@ -155,22 +155,23 @@ def _candidates(plan: Plan, variant: PlannedVariant) -> dict[float, dict[int, Ru
 
 def _score(store: Store, runs: dict[int, RunRequest]) -> _Score | None:
     """Return the mean with its standard error: of the seeds, and at least of the images."""
-    accuracies, counts = {}, {}
+    ended = []
     for request in runs.values():
         record = store.read_run(request.run_id)
         if record is None:
             return None
-        value, images = (record.result.get(f"validation_{f}") for f in ("accuracy", "images"))
-        if value is not None:
-            accuracies[request.run_id] = value, _has_learned(record, value, images)
-            # Runs with one split have the same images.
-            counts[request.run_id] = (request.split_seed, request.data), images or 0
-    good = [run for run, (_, has_learned) in accuracies.items() if has_learned]
-    counted = good or list(accuracies)
+        accuracy, images = (record.result.get(f"validation_{f}") for f in ("accuracy", "images"))
+        if accuracy is not None:  # it did not diverge
+            ended.append((request, accuracy, images, _has_learned(record, accuracy, images)))
+    good = [one for one in ended if one[-1]]
+    counted = good or ended
     if not counted:
         return _Score(math.nan, math.nan, 0)
-    values = [accuracies[run][0] for run in counted]
-    mean, images = statistics.fmean(values), sum(dict(counts[run] for run in counted).values())
+    values = [accuracy for _, accuracy, _, _ in counted]
+    mean = statistics.fmean(values)
+    # Runs with one split have the same images.
+    sizes = {(request.split_seed, request.data): images or 0 for request, _, images, _ in counted}
+    images = sum(sizes.values())
     of_images = math.sqrt(mean * (1 - mean) / images) if images else 0.0
     of_seeds = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
     return _Score(mean, max(of_seeds, of_images), len(good))

@@ -122,10 +122,7 @@ def test_seeds_that_differ_among_themselves_are_said(tmp_path: Path) -> None:
 
 # What the better of two networks takes for another class, with little spread over seeds.
 BAD, GOOD = [set(range(30)), set(range(31)), set(range(29))], [{40}, {40}, {41, 42}]
-MISSING = (
-    "results are missing, and with values in their place that speak against it, it is not "
-    "significant"
-)
+MISSING = "results are missing, and in the worst case the difference is not significant"
 NONE = "no difference for new test images is given, because "
 
 

@@ -153,15 +153,15 @@ ANSWERS: dict[str, tuple[dict[str, list[Value]], str]] = {
         {"a": [*WORSE], "b": ["failed", 0.9041, 0.899]},
         (
             r"b has a result for 2 seeds only \(1 failed\); no claim is made about b and a, "
-            r"because results are missing, and with values in their place that speak against it "
-            r"the difference is not significant\."
+            r"because results are missing, and in the worst case the difference is not "
+            r"significant\."
         ),
     ),
     "a worse one lacks a seed": (
         {"a": [*REFERENCE], "b": [0.8521, "failed", 0.851]},
         (
             r"b has a result for 2 seeds only \(1 failed\); no claim is made about b and a, "
-            r"because results are missing, and with values in their place .*"
+            r"because results are missing, and in the worst case .*"
         ),
     ),
     "a seed is still to come": (

@@ -181,14 +181,10 @@ def _undecided(by_verdict: defaultdict[str, Compared], which: Which) -> list[str
                 f"no difference{what} can be tested {why}: "
                 f"{', '.join(first_named(amounts, 'more', _A_FEW))}"
             )
-    doubts = {
-        "missing": "results are missing, and with values in their place that speak against it the "
-        "difference is not significant",
-        "secondary": DOUBTS["secondary"],
-    }
-    for verdict, why in doubts.items():
+    for verdict in ("missing", "secondary"):
         if pairs := by_verdict[verdict]:
-            texts.append(f"no claim is made{what} about {_pairs(pairs, total)}, because {why}")
+            why = f"because {DOUBTS[verdict]}"
+            texts.append(f"no claim is made{what} about {_pairs(pairs, total)}, {why}")
     if pairs := by_verdict["pending"]:
         texts.append(
             f"{_pairs(pairs, total, ' and ')} are not compared{what} before all of their runs "
@@ -277,7 +273,7 @@ def outlook(
         *((f"{name}, training,", one.train_difference, one.margin) for name, one in named),
     ]
     needed = [
-        f"{name} {_detectable(d)} ({d.mean * 100:+z.2f}, {seeds_needed(d)})"
+        f"{name} {_detectable(d)} ({d.mean * 100:+z.2f}, {range_of_seeds(d)})"
         for name, d, margin in compared
         if d and d.verdict(margin) == "undecided"
     ]
@@ -294,7 +290,7 @@ def _detectable(difference: Difference) -> str:
     return "more than is possible" if found > difference.limit else f"{found * 100:.1f} points"
 
 
-def seeds_needed(difference: Difference) -> str:
+def range_of_seeds(difference: Difference) -> str:
     """Return the range of seeds that an undecided difference needs if it is the true one."""
     few, many = difference.seeds_needed or (None, None)
     if few is None:

@@ -12,8 +12,7 @@ MOST_NAMED = 10  # variants in one sentence; the table has all
 UNTESTED = "is not tested before all of its runs have ended"
 DOUBTS = {  # why nothing is claimed of a difference
     "pending": "not all of its runs have ended",
-    "missing": "results are missing, and with values in their place that speak against it, it is "
-    "not significant",
+    "missing": "results are missing, and in the worst case the difference is not significant",
     "secondary": "the study's primary comparison is not, or not yet, significant",
 }
 

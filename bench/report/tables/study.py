@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from bench.report.findings.answer import seeds_needed
+from bench.report.findings.answer import range_of_seeds
 from bench.report.findings.fastest import rounded
 from bench.report.findings.looks import changes, level, look
 from bench.report.findings.power import SIGNIFICANCE
@@ -145,7 +145,7 @@ def _compared(name: str, found: Difference, margin: float | None) -> tuple[str, 
         _difference(found),
         _corrected_p(found),
         _detectable(found),
-        seeds_needed(found) if found.verdict(margin) == "undecided" else "-",
+        range_of_seeds(found) if found.verdict(margin) == "undecided" else "-",
         chance,
         "-" if found.correlation is None else f"{found.correlation:+z.2f}",
     )
